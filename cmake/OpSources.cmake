@@ -1,0 +1,58 @@
+# How the files of an op folder are compiled (docs/adding/op.md).
+
+# CPU kernels, once per instruction set. They include no Torch header (csrc/core/cpu/vec.h says why).
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(ASPIS_ISAS generic avx2 avx512)
+else()
+  set(ASPIS_ISAS generic)
+endif()
+set(_isa_flags_generic "")
+set(_isa_flags_avx2 -mavx2 -mfma)
+set(_isa_flags_avx512 -mavx2 -mfma -mavx512f -mavx512dq -mavx512bw -mavx512vl -mprefer-vector-width=512)
+
+function(aspis_add_cpu_kernels target)
+  foreach(isa IN LISTS ASPIS_ISAS)
+    add_library(${target}_${isa} OBJECT ${ARGN})
+    target_link_libraries(${target}_${isa} PRIVATE aspis_flags)
+    target_compile_definitions(${target}_${isa} PRIVATE ASPIS_ISA=${isa})
+    target_compile_options(${target}_${isa} PRIVATE
+      -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math ${_isa_flags_${isa}})
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_${isa}>)
+  endforeach()
+endfunction()
+
+# Torch-free device code, with flags that the project alone sets.
+function(aspis_add_cuda_kernels target)
+  if(ASPIS_CUDA AND ARGN)
+    add_library(${target}_cuda_kernels OBJECT ${ARGN})
+    target_include_directories(${target}_cuda_kernels PRIVATE "${CMAKE_SOURCE_DIR}/csrc")
+    target_compile_options(${target}_cuda_kernels PRIVATE --expt-relaxed-constexpr -lineinfo
+      -Xcompiler=-Wall,-Wextra $<$<BOOL:${ASPIS_WERROR}>:-Werror=all-warnings>)
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_cuda_kernels>)
+    target_link_libraries(${target} PRIVATE CUDA::cudart)
+  endif()
+endfunction()
+
+# Splits the sources of op folders into host, per-instruction-set and device files, and adds them.
+function(aspis_add_op_sources target)
+  set(host "")
+  set(kernels "")
+  set(device "")
+  foreach(folder IN LISTS ARGN)
+    file(GLOB files CONFIGURE_DEPENDS "${folder}/*.cpp" "${folder}/*.cu")
+    foreach(file IN LISTS files)
+      if(file MATCHES "_kernel\\.cpp$")
+        list(APPEND kernels "${file}")
+      elseif(file MATCHES "\\.cu$")
+        list(APPEND device "${file}")
+      elseif(ASPIS_CUDA OR NOT file MATCHES "_cuda\\.cpp$")
+        list(APPEND host "${file}")
+      endif()
+    endforeach()
+  endforeach()
+  target_sources(${target} PRIVATE ${host})
+  if(kernels)
+    aspis_add_cpu_kernels(${target} ${kernels})
+  endif()
+  aspis_add_cuda_kernels(${target} ${device})
+endfunction()
