@@ -12,7 +12,8 @@ at::Tensor allocate(c10::SymIntArrayRef sizes, at::ScalarType dtype, const at::T
 // Uninitialised, with `like`'s sizes, stride order and dtype.
 at::Tensor allocate_like(const at::Tensor& like);
 
-// Fill fresh tensors with NaN (integers with the largest value) from now on; returns the former setting.
+// Fill fresh tensors with NaN (integers with the largest value) from now on; returns the former
+// setting.
 bool poison_allocations(bool on);
 
 }  // namespace aspis

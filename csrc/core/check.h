@@ -1,5 +1,6 @@
 #pragma once
-// Shape, dtype and device checks whose messages name op, argument, what is wanted and what was found:
+// Shape, dtype and device checks whose messages name op, argument, what is wanted and what was
+// found:
 //   selective_scan: delta must be (b=2, l=64, d=16), got (2, 63, 16)
 // They read symbolic sizes, so CPU, CUDA and Meta kernels share them.
 
@@ -41,8 +42,8 @@ void check_dtype(const char* op, const char* arg, const at::Tensor& tensor, at::
 void check_dtype(const char* op, const char* arg, const std::optional<at::Tensor>& tensor,
                  at::ScalarType wanted, const char* why);
 
-// Parameters that stay precise beside half inputs (A, D, biases): the dtype must be `input` itself or
-// float32.
+// Parameters that stay precise beside half inputs (A, D, biases): the dtype must be `input` itself
+// or float32.
 void check_parameter_dtype(const char* op, const char* arg, const at::Tensor& tensor,
                            at::ScalarType input);
 void check_parameter_dtype(const char* op, const char* arg, const std::optional<at::Tensor>& tensor,

@@ -1,6 +1,7 @@
 #pragma once
 // Scalar type -> template argument, by generic lambda instead of macros:
-//   dispatch_float_double("ssd", type, [&](auto tag) { using T = typename decltype(tag)::type; ... });
+//   dispatch_float_double("ssd", type, [&](auto tag) { using T = typename decltype(tag)::type; ...
+//   });
 
 #include <c10/core/ScalarType.h>
 #include <c10/util/Exception.h>

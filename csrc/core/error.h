@@ -1,5 +1,6 @@
 #pragma once
-// Exceptions that the command maps to exit codes. `hint` is the way out, printed on a line of its own.
+// Exceptions that the command maps to exit codes. `hint` is the way out, printed on a line of its
+// own.
 
 #include <stdexcept>
 #include <string>

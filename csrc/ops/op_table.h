@@ -9,9 +9,10 @@
 namespace aspis::ops {
 
 struct OpEntry {
-  std::string name;                   // "ssd"
-  std::vector<std::string> kernels;   // operators that need a kernel per device: "_ssd_fwd", "_ssd_bwd"
-  std::string reference;              // "ssd_ref"
+  std::string name;  // "ssd"
+  std::vector<std::string>
+      kernels;            // operators that need a kernel per device: "_ssd_fwd", "_ssd_bwd"
+  std::string reference;  // "ssd_ref"
 };
 
 const std::vector<OpEntry>& op_table();

@@ -1,6 +1,6 @@
 #pragma once
-// What an op does not do, said in a sentence instead of a silent detour: batching transforms, second
-// derivatives, gradients through inference-only ops, devices without a kernel.
+// What an op does not do, said in a sentence instead of a silent detour: batching transforms,
+// second derivatives, gradients through inference-only ops, devices without a kernel.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/boxing/KernelFunction.h>
@@ -17,7 +17,8 @@ namespace aspis::ops {
 //   TORCH_LIBRARY_IMPL(aspis, FuncTorchBatched, m) { m.impl("ssd", batching_refusal()); }
 torch::CppFunction batching_refusal();
 
-// Throws inside torch.func transforms (grad, vjp, jvp ...), which C++ autograd functions do not support.
+// Throws inside torch.func transforms (grad, vjp, jvp ...), which C++ autograd functions do not
+// support.
 void refuse_functorch(const char* op);
 
 // Gives the outputs of a backward op a history that throws when a second derivative reaches them.
