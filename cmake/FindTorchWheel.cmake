@@ -76,6 +76,8 @@ if(TorchWheel_FOUND AND NOT TARGET torch_wheel::cpu)
     _torch_wheel_import(c10_cuda libc10_cuda.so)
     _torch_wheel_import(torch_cuda libtorch_cuda.so)
     add_library(torch_wheel::cuda INTERFACE IMPORTED GLOBAL)
+    # libtorch_cuda registers kernels and is named by no symbol: a linker must not drop it.
+    target_link_options(torch_wheel::cuda INTERFACE "LINKER:--no-as-needed")
     target_link_libraries(torch_wheel::cuda INTERFACE
       torch_wheel::cpu torch_wheel::torch_cuda torch_wheel::c10_cuda)
   endif()

@@ -47,4 +47,10 @@ struct NonFiniteError : Error {
       : Error(ExitCode::kNonFinite, what, std::move(hint)) {}
 };
 
+// A signal ended the run after its state was saved.
+struct StoppedError : Error {
+  explicit StoppedError(const std::string& what, std::string hint = "")
+      : Error(ExitCode::kStopped, what, std::move(hint)) {}
+};
+
 }  // namespace aspis

@@ -120,8 +120,8 @@ inline FloatVector log1p_unit(FloatVector u) {
   p = p * s2 + 1.f / 7.f;
   p = p * s2 + 1.f / 5.f;
   p = p * s2 + 1.f / 3.f;
-  p = p * s2 + 1.f;
-  return 2.f * s * p;
+  const FloatVector twice = 2.f * s;
+  return twice * s2 * p + twice;
 }
 
 inline DoubleVector exp(DoubleVector x) {
