@@ -81,6 +81,14 @@ bool Fields::reading() const {
   return state_->mode == Mode::kRead;
 }
 
+const std::string& Fields::file() const {
+  return state_->file;
+}
+
+const std::string& Fields::path() const {
+  return state_->top().path;
+}
+
 bool Fields::has(const char* key) const {
   return reading() && state_->top().input->contains(key);
 }

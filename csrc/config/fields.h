@@ -106,6 +106,10 @@ class Fields {
   // Whether the object being read has the key (false when writing or describing).
   bool has(const char* key) const;
   bool reading() const;
+  // What opens messages: the file's name and the path of the object the fields belong to ("" at the
+  // top), for owners that read a `raw` value with a reader of their own.
+  const std::string& file() const;
+  const std::string& path() const;
   // Throws ConfigError "FILE: PATH.key: message".
   [[noreturn]] void fail(const std::string& key, const std::string& message) const;
 
