@@ -60,6 +60,10 @@ if(TorchWheel_FOUND AND NOT TARGET torch_wheel::cpu)
   target_compile_definitions(torch_wheel::cpu INTERFACE _GLIBCXX_USE_CXX11_ABI=1)
   # The wheel's libraries find their own dependencies (CUDA, OpenMP) at run time.
   target_link_options(torch_wheel::cpu INTERFACE "LINKER:--allow-shlib-undefined")
+  # The wheel's libraries export half a std::filesystem of an older compiler (remove_all calls address 0).
+  # libstdc++ as the first library of ours is searched before them.
+  target_link_options(torch_wheel::cpu INTERFACE
+    "LINKER:--push-state,--no-as-needed" "SHELL:-lstdc++" "LINKER:--pop-state")
   target_link_libraries(torch_wheel::cpu INTERFACE
     torch_wheel::torch torch_wheel::torch_cpu torch_wheel::c10)
   # at::parallel_for is an OpenMP loop in a header. The wheel's own OpenMP runtime is linked, so that the
