@@ -32,8 +32,8 @@ class LanguageModel : public nn::Module {
   LanguageModel(const ModelConfig& config, const at::TensorOptions& options);
   ~LanguageModel() override;
 
-  // Fills every parameter by the config's initialisation preset from this seed: same seed, same
-  // bits.
+  // Fills every parameter by the config's initialisation preset (models/initialisation.h) from this
+  // seed: same seed, same bits.
   void initialise(uint64_t seed);
 
   const ModelConfig& config() const;
@@ -42,24 +42,29 @@ class LanguageModel : public nn::Module {
   at::Tensor forward(const at::Tensor& tokens, const nn::Segments& segments) const;
 
   // tokens, targets (b, l) int64 (target -100: no loss) -> summed negative log likelihood (float32
-  // scalar) and number of targets that count (int64 scalar). Never holds the (b l, v) logits.
+  // scalar, float64 in a double model) and number of targets that count (int64 scalar). Never holds
+  // the (b l, v) logits. Padding has no meaningful output: its targets must be -100.
   std::pair<at::Tensor, at::Tensor> loss(const at::Tensor& tokens, const at::Tensor& targets,
                                          const nn::Segments& segments) const;
 
-  // The same per token, without gradient: (b, l) float32, 0 where the target is -100.
+  // The same per token, without gradient: (b, l), 0 where the target is -100.
   at::Tensor token_losses(const at::Tensor& tokens, const at::Tensor& targets,
                           const nn::Segments& segments) const;
 
-  // hidden (..., d_model) -> logits (..., v) float32.
+  // hidden (..., d_model) -> logits (..., v) float32 (float64 in a double model).
   at::Tensor logits(const at::Tensor& hidden) const;
 
-  // Generation: tokens (b, t) int64, t >= 1 -> hidden (b, t, d_model); the cache moves on. No
-  // gradients.
+  // Generation: tokens (b, t) int64, t >= 1 -> hidden (b, t, d_model), equal to the last t rows of
+  // forward over everything the cache has seen; the cache moves on. No gradients.
   ModelCache make_cache(int64_t b) const;
   at::Tensor step(const at::Tensor& tokens, ModelCache& cache) const;
 
   // Names of ops/op_table.h that training this model calls, each once.
   std::vector<std::string> ops_used() const;
+
+  // Sizes and costs of one layer (nn/mixer.h); works on the meta device.
+  nn::MixerFacts layer_facts(size_t layer, int64_t seq_len, int64_t kv_bytes,
+                             int64_t state_bytes) const;
 
  private:
   struct Parts;
