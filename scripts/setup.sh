@@ -20,6 +20,7 @@ package=ccache need command -v ccache
 package=nlohmann-json3-dev need test -e /usr/include/nlohmann/json_fwd.hpp
 package=libcli11-dev need test -e /usr/include/CLI/CLI.hpp
 package=catch2 need test -d /usr/include/catch2
+package=libgloo-dev need test -e /usr/include/gloo/context.h
 if [ -z "${ASPIS_PYTHON:-}" ] && [ ! -x .venv/bin/python ]; then
   package=python3-venv need python3 -c 'import ensurepip, venv'
 fi

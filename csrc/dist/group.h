@@ -1,6 +1,7 @@
 #pragma once
 // This process among its peers. One process is the group of size one: every call then returns at
-// once, and nothing is opened.
+// once, and nothing is opened. Several processes talk through c10d's Gloo, on the CPU; tensors on
+// other devices are refused.
 
 #include <ATen/core/Tensor.h>
 
@@ -11,11 +12,14 @@
 
 namespace aspis::dist {
 
+class Connection;
+
 class Group {
  public:
   // The group that the launcher describes in RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
   // MASTER_PORT (the variables of torchrun). None of the first two set: a group of one. Some but
-  // not all, or values that make no sense: ConfigError. Waits until all ranks have arrived.
+  // not all, or values that make no sense: ConfigError. Waits until all ranks have arrived, at most
+  // ASPIS_DIST_TIMEOUT seconds (1800 when not set; collectives wait as long).
   static Group from_environment();
 
   // A group of one.
@@ -42,7 +46,6 @@ class Group {
   std::vector<std::string> all_gather(const std::string& text) const;
 
  private:
-  struct Connection;
   int64_t rank_ = 0;
   int64_t size_ = 1;
   int64_t local_rank_ = 0;
