@@ -125,12 +125,12 @@ inline FloatVector log1p_unit(FloatVector u) {
 }
 
 inline DoubleVector exp(DoubleVector x) {
-  DoubleVector y;
+  DoubleVector y = {};
   for (int i = 0; i < kLanes<double>; ++i) y[i] = std::exp(x[i]);
   return y;
 }
 inline DoubleVector log1p_unit(DoubleVector u) {
-  DoubleVector y;
+  DoubleVector y = {};
   for (int i = 0; i < kLanes<double>; ++i) y[i] = std::log1p(u[i]);
   return y;
 }
