@@ -227,18 +227,23 @@ TEST_CASE("indexed dataset: damaged files are refused, never a crash") {
   }
   scratch.write("small.bin", bin);
   REQUIRE(opens());
-  // Any single byte with any value: in the header and the document index all but few combinations
-  // are inconsistent; what does open must be readable to the last token.
-  int accepted = 0;
+  // Any single bit, and bytes at the ends of their range: most changes are inconsistent; what does
+  // open must be readable to the last token.
+  int tried = 0, accepted = 0;
   for (size_t at = 0; at < idx.size(); ++at) {
-    for (int value = 0; value < 256; ++value) {
-      if (static_cast<unsigned char>(idx[at]) == value) continue;
+    std::string bytes("\x00\x7F\x80\xFF", 4);
+    for (int bit = 0; bit < 8; ++bit) bytes.push_back(static_cast<char>(idx[at] ^ (1 << bit)));
+    for (const char byte : bytes) {
+      if (idx[at] == byte) continue;
       std::string copy = idx;
-      copy[at] = static_cast<char>(value);
+      copy[at] = byte;
       scratch.write("small.idx", copy);
-      accepted += opens();
-      if (at < 34 && at != 17) CHECK_FALSE(opens());
+      const bool open = opens();
+      ++tried;
+      accepted += open;
+      if (at < 34 && at != 17) CHECK_FALSE(open);
     }
   }
-  CHECK(accepted < 60);  // of 26010: another 16-bit dtype, overlapping offsets, moved borders
+  CHECK(tried > 1000);
+  CHECK(accepted < 30);  // overlapping offsets, moved borders, another dtype of 16 bits
 }
