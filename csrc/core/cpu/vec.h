@@ -1,8 +1,8 @@
 #pragma once
-// A vector of T as wide as the instruction set that this file is compiled for, with the few functions
-// that sequence kernels need. Only for `<op>_kernel.cpp` files: everything lives in the namespace of
-// their instruction set, so that no inline function compiled for AVX-512 can be linked into the others.
-// For the same reason those files instantiate no standard library templates.
+// A vector of T as wide as the instruction set that this file is compiled for, with the few
+// functions that sequence kernels need. Only for `<op>_kernel.cpp` files: everything lives in the
+// namespace of their instruction set, so that no inline function compiled for AVX-512 can be linked
+// into the others. For the same reason those files instantiate no standard library templates.
 //
 // float: exp and log1p within 2 ulp, evaluated by polynomials. double: through libm, lane by lane
 // (double serves tests, not speed).
@@ -80,12 +80,17 @@ inline T sum(Vec<T> v) {
   return parts[0];
 }
 
-inline FloatVector max(FloatVector a, FloatVector b) { return a > b ? a : b; }
-inline FloatVector min(FloatVector a, FloatVector b) { return a < b ? a : b; }
+inline FloatVector max(FloatVector a, FloatVector b) {
+  return a > b ? a : b;
+}
+inline FloatVector min(FloatVector a, FloatVector b) {
+  return a < b ? a : b;
+}
 
 // exp(x) for x <= 88; 0 below -104, where float has no smaller number.
 inline FloatVector exp(FloatVector x) {
-  x = min(max(x, broadcast<float>(-104.f)), broadcast<float>(88.72f));
+  // The bounds come first: both selections then let a NaN through.
+  x = min(broadcast<float>(88.72f), max(broadcast<float>(-104.f), x));
   // x = n log2 + r; adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
   const FloatVector shift = broadcast<float>(12582912.f);
   const FloatVector n = (x * 1.44269504088896341f + shift) - shift;
