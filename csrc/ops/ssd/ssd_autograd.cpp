@@ -1,9 +1,8 @@
 // Autograd, refusal of second derivatives and of torch.func, autocast policy.
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/VariableTypeUtils.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/variable.h>
 #include <torch/library.h>
 
 #include "ops/refusals.h"
@@ -122,6 +121,18 @@ Tensor ssd_step_autograd(const SsdStepArgs& args) {
   return ssd_step(args);
 }
 
+// The state changes in place: a graph that saved it must notice. (Torch's ready-made fallback
+// counts only tensors that an op returns.)
+Tensor ssd_step_in_place(const SsdStepArgs& args) {
+  Tensor y;
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    y = ssd_step(args);
+  }
+  if (!args.state.is_inference()) torch::autograd::impl::bump_version(args.state);
+  return y;
+}
+
 // Activations take the autocast dtype; parameters and states stay as they are.
 template <at::DeviceType device, c10::DispatchKey key>
 SsdResult ssd_autocast(const SsdArgs& args) {
@@ -163,7 +174,7 @@ TORCH_LIBRARY_IMPL(aspis, Autograd, m) {
   m.impl("ssd_step", SpreadStep<ssd_step_autograd>::call);
 }
 TORCH_LIBRARY_IMPL(aspis, ADInplaceOrView, m) {
-  m.impl("ssd_step", torch::autograd::autogradNotImplementedInplaceOrViewFallback());
+  m.impl("ssd_step", SpreadStep<ssd_step_in_place>::call);
 }
 TORCH_LIBRARY_IMPL(aspis, AutocastCPU, m) {
   m.impl("ssd", SpreadSsd<ssd_autocast<at::kCPU, c10::DispatchKey::AutocastCPU>>::call);

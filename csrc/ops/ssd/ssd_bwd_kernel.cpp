@@ -269,7 +269,7 @@ void head_chunk(const SsdBackward<T>& unit, const SsdChunk& chunk, int64_t head,
         store<T>(v, load<T>(v) * load<T>(decays.since_start + l));
       }
     }
-    multiply<T>(Part::kAll, has_dstate, pp, np, count, m.dyt, kQ, m.C, np, dstate, np);
+    multiply<T>(Part::kAllBackwards, has_dstate, pp, np, count, m.dyt, kQ, m.C, np, dstate, np);
   }
   finish_head(unit, chunk, head, decays, a, m);
 }

@@ -23,11 +23,14 @@ inline int64_t round_up(int64_t value, int64_t multiple) {
 }
 
 // Which part of a product matters. Lower/upper: only that triangle of the result is wanted, or the
-// left factor is zero outside that triangle.
-enum class Part { kAll, kLowerResult, kLowerFactor, kUpperResult, kUpperFactor };
+// left factor is zero outside that triangle. Backwards: the sum starts at its last term, and so
+// does that of an upper factor: sums over decaying terms are exact to rounding when the largest
+// come last.
+enum class Part { kAll, kAllBackwards, kLowerResult, kLowerFactor, kUpperResult, kUpperFactor };
 
-// c (kRowTile x V vectors) = or += a (kRowTile x k) b (k x V vectors).
-template <typename T, int V>
+// c (kRowTile x V vectors) = or += a (kRowTile x k) b (k x V vectors); a and b point at the first
+// term.
+template <typename T, int V, int step>
 inline void multiply_block(bool add, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb,
                            T* c, int64_t ldc) {
   Vec<T> acc[kRowTile][V];
@@ -41,10 +44,10 @@ inline void multiply_block(bool add, int64_t k, const T* a, int64_t lda, const T
   for (int64_t j = 0; j < k; ++j) {
     Vec<T> row[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) row[v] = load<T>(b + j * ldb + v * kLanes<T>);
+    for (int v = 0; v < V; ++v) row[v] = load<T>(b + j * step * ldb + v * kLanes<T>);
 #pragma GCC unroll 8
     for (int i = 0; i < kRowTile; ++i) {
-      const T factor = a[i * lda + j];
+      const T factor = a[i * lda + j * step];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) acc[i][v] += factor * row[v];
     }
@@ -66,8 +69,13 @@ inline void multiply_columns(Part part, bool add, int64_t m, int64_t column, int
     int64_t first = 0, last = k;
     if (part == Part::kLowerFactor && i + kRowTile < k) last = i + kRowTile;
     if (part == Part::kUpperFactor) first = i < k ? i : k;
-    multiply_block<T, V>(add, last - first, a + i * lda + first, lda, b + first * ldb + column, ldb,
-                         c + i * ldc + column, ldc);
+    if (part == Part::kAllBackwards || part == Part::kUpperFactor) {
+      multiply_block<T, V, -1>(add, last - first, a + i * lda + last - 1, lda,
+                               b + (last - 1) * ldb + column, ldb, c + i * ldc + column, ldc);
+    } else {
+      multiply_block<T, V, 1>(add, last - first, a + i * lda + first, lda, b + first * ldb + column,
+                              ldb, c + i * ldc + column, ldc);
+    }
   }
 }
 
