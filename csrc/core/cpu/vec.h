@@ -11,6 +11,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #ifndef ASPIS_ISA
 #error "core/cpu/vec.h is for files compiled once per instruction set"
 #endif
@@ -80,6 +84,36 @@ inline T sum(Vec<T> v) {
   return parts[0];
 }
 
+// Lane i of the result is the sum of all lanes of vector i, for kLanes vectors stored one after the
+// other: a tree of shuffles, in a fixed order. Much cheaper than `sum` of each.
+template <typename T>
+struct MaskOf;
+template <>
+struct MaskOf<float> {
+  typedef int32_t type __attribute__((vector_size(kVectorBytes)));
+};
+template <>
+struct MaskOf<double> {
+  typedef int64_t type __attribute__((vector_size(kVectorBytes)));
+};
+template <typename T, int count = kLanes<T>>
+inline Vec<T> sum_each(const T* vectors) {
+  if constexpr (count == 1) {
+    return load<T>(vectors);
+  } else {
+    constexpr int width = count / 2;
+    const Vec<T> a = sum_each<T, width>(vectors);
+    const Vec<T> b = sum_each<T, width>(vectors + width * kLanes<T>);
+    typename MaskOf<T>::type low = {}, high = {};
+    for (int i = 0; i < kLanes<T>; ++i) {
+      const int within = i % count, from = within < width ? i : kLanes<T> + i - width;
+      low[i] = from;
+      high[i] = from + width;
+    }
+    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+  }
+}
+
 inline FloatVector max(FloatVector a, FloatVector b) {
   return a > b ? a : b;
 }
@@ -103,6 +137,9 @@ inline FloatVector exp(FloatVector x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.f;
+#if defined(__AVX512F__)
+  return _mm512_maskz_scalef_ps(0xffff, p, n);
+#else
   // 2^n in two factors, so that results below the normal range stay right.
   const Int32Vector whole = __builtin_convertvector(n, Int32Vector);
   const Int32Vector half = whole >> 1;
@@ -112,6 +149,7 @@ inline FloatVector exp(FloatVector x) {
   std::memcpy(&scale1, &bits1, sizeof(scale1));
   std::memcpy(&scale2, &bits2, sizeof(scale2));
   return p * scale1 * scale2;
+#endif
 }
 
 // log(1 + u) for 0 <= u <= 1, exact to rounding for tiny u too: 2 atanh(u / (2 + u)) by its series.
