@@ -9,8 +9,9 @@ namespace aspis {
 // Uninitialised, contiguous, on `like`'s device.
 at::Tensor allocate(c10::SymIntArrayRef sizes, at::ScalarType dtype, const at::Tensor& like);
 
-// Uninitialised, with `like`'s sizes, stride order and dtype.
+// Uninitialised, with `like`'s sizes, stride order and dtype (or another dtype).
 at::Tensor allocate_like(const at::Tensor& like);
+at::Tensor allocate_like(const at::Tensor& like, at::ScalarType dtype);
 
 // Fill fresh tensors with NaN (integers with the largest value) from now on; returns the former
 // setting.
