@@ -35,7 +35,9 @@ const std::vector<at::ScalarType> kAllDtypes{
 at::Tensor as_bytes(const at::Tensor& tensor) {
   at::Tensor out = at::empty({static_cast<int64_t>(tensor.nbytes())}, at::kByte);
   const at::Tensor dense = tensor.contiguous();
-  std::memcpy(out.mutable_data_ptr(), dense.const_data_ptr(), tensor.nbytes());
+  if (tensor.nbytes() > 0) {
+    std::memcpy(out.mutable_data_ptr(), dense.const_data_ptr(), tensor.nbytes());
+  }
   return out;
 }
 
