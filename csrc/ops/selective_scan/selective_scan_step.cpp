@@ -1,7 +1,8 @@
-// Decode step: schema, Meta, refusals, dispatcher calls.
+// Decode step: schema, Meta, refusals, autocast policy, dispatcher calls.
+#include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/library.h>
 
 #include "core/alloc.h"
@@ -41,6 +42,36 @@ Tensor step_autograd(Tensor& state, const Tensor& x, const Tensor& delta, const 
                         dst_slots);
 }
 
+// The state changes in place: a graph that saved it must notice. (Torch's ready-made fallback
+// counts only tensors that an op returns.)
+Tensor step_in_place(Tensor& state, const Tensor& x, const Tensor& delta, const Tensor& A,
+                     const Tensor& B, const Tensor& C, const OptTensor& D, const OptTensor& z,
+                     const OptTensor& delta_bias, bool delta_softplus, const OptTensor& src_slots,
+                     const OptTensor& dst_slots) {
+  Tensor y;
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    y = step_op().call(state, x, delta, A, B, C, D, z, delta_bias, delta_softplus, src_slots,
+                       dst_slots);
+  }
+  if (!state.is_inference()) torch::autograd::impl::bump_version(state);
+  return y;
+}
+
+// As the scan: activations take the autocast dtype, A, D and delta_bias float32; the state stays.
+template <at::DeviceType device, c10::DispatchKey key>
+Tensor step_autocast(Tensor& state, const Tensor& x, const Tensor& delta, const Tensor& A,
+                     const Tensor& B, const Tensor& C, const OptTensor& D, const OptTensor& z,
+                     const OptTensor& delta_bias, bool delta_softplus, const OptTensor& src_slots,
+                     const OptTensor& dst_slots) {
+  c10::impl::ExcludeDispatchKeyGuard no_autocast(key);
+  const auto type = at::autocast::get_autocast_dtype(device);
+  const auto low = [&](const auto& t) { return at::autocast::cached_cast(type, t, device); };
+  const auto full = [&](const auto& t) { return at::autocast::cached_cast(at::kFloat, t, device); };
+  return step_op().call(state, low(x), low(delta), full(A), low(B), low(C), full(D), low(z),
+                        full(delta_bias), delta_softplus, src_slots, dst_slots);
+}
+
 }  // namespace
 
 Tensor selective_scan_step(const SelectiveScanStepArgs& a) {
@@ -66,7 +97,13 @@ TORCH_LIBRARY_IMPL(aspis, Autograd, m) {
   m.impl("selective_scan_step", step_autograd);
 }
 TORCH_LIBRARY_IMPL(aspis, ADInplaceOrView, m) {
-  m.impl("selective_scan_step", torch::autograd::autogradNotImplementedInplaceOrViewFallback());
+  m.impl("selective_scan_step", step_in_place);
+}
+TORCH_LIBRARY_IMPL(aspis, AutocastCPU, m) {
+  m.impl("selective_scan_step", step_autocast<at::kCPU, c10::DispatchKey::AutocastCPU>);
+}
+TORCH_LIBRARY_IMPL(aspis, AutocastCUDA, m) {
+  m.impl("selective_scan_step", step_autocast<at::kCUDA, c10::DispatchKey::AutocastCUDA>);
 }
 TORCH_LIBRARY_IMPL(aspis, FuncTorchBatched, m) {
   m.impl("selective_scan_step", batching_refusal());
