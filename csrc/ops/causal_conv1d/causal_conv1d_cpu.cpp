@@ -112,10 +112,26 @@ Work cut(const Plan& plan, int64_t extra_rows, int64_t chunk_rows) {
   return work;
 }
 
+// Copies (b, l, d) row by row of the batch: ATen turns matrices over block by block, which it does
+// not do for three dimensions. The whole op takes 0.4 times as long on (b, d, l) views for it.
+void copy_batch(const Tensor& to, const Tensor& from) {
+  for (int64_t row = 0; row < to.size(0); ++row) {
+    const Tensor target = to.select(0, row), source = from.select(0, row);  // (l, d)
+    if (target.is_contiguous()) {
+      target.copy_(source);
+    } else {
+      target.t().copy_(source.t());
+    }
+  }
+}
+
 // A (b, l, d) operand whose channels are adjacent, in the compute type: a view where possible.
 Tensor with_adjacent_channels(const Tensor& t, at::ScalarType type) {
   const Tensor converted = t.to(type);
-  return converted.stride(2) == 1 || t.size(2) <= 1 ? converted : converted.contiguous();
+  if (converted.stride(2) == 1 || t.size(2) <= 1) return converted;
+  const Tensor copy = allocate(t.sym_sizes(), type, t);
+  copy_batch(copy, converted);
+  return copy;
 }
 
 // The tensor a kernel writes for `out`: `out` itself where it can.
@@ -239,7 +255,7 @@ std::tuple<Tensor, Tensor> causal_conv1d_fwd_cpu(
     });
     if (return_last_state) copy_last_rows(plan, rows, before, d, last.data_ptr<T>());
   });
-  if (!out.is_same(y)) y.copy_(out);
+  if (!out.is_same(y)) copy_batch(y, out);
   if (!return_last_state) return {y, allocate({0}, x.scalar_type(), x)};
   Tensor last_state = allocate({states, d, before}, x.scalar_type(), x);  // (s, d, w - 1)
   last_state.copy_(last.transpose(1, 2));
@@ -325,7 +341,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> causal_conv1d_bwd_cpu(
                     dy ? with_adjacent_channels(*dy, type) : Tensor(),
                     state_rows(dlast_state, type), dx_out, dinitial, partial);
   });
-  if (!dx_out.is_same(dx)) dx.copy_(dx_out);
+  if (!dx_out.is_same(dx)) copy_batch(dx, dx_out);
   const Tensor sums = partial.select(0, 0);  // (w + 1, d)
   Tensor dweight = allocate_like(weight);    // (d, w)
   dweight.copy_(sums.narrow(0, 0, w).t());
