@@ -9,6 +9,7 @@
 # Defines  TorchWheel_VERSION, TorchWheel_CUDA_VERSION, TorchWheel_LIB_DIR, TorchWheel_PYTHON
 #          torch_wheel::cpu       headers, libc10, libtorch_cpu, libtorch
 #          torch_wheel::cuda      the above and libc10_cuda, libtorch_cuda (only with ASPIS_CUDA)
+#          torch_wheel::python    libtorch_python and the interpreter's headers (only if it has them)
 
 if(NOT ASPIS_PYTHON)
   if(EXISTS "${CMAKE_SOURCE_DIR}/.venv/bin/python")
@@ -20,12 +21,13 @@ endif()
 
 execute_process(
   COMMAND "${ASPIS_PYTHON}" -c "
-import importlib.util, pathlib, runpy
+import importlib.util, pathlib, runpy, sysconfig
 spec = importlib.util.find_spec('torch')
 if spec is None: raise SystemExit('no torch')
 root = pathlib.Path(spec.origin).parent
 v = runpy.run_path(str(root / 'version.py'))
-print(root, v['__version__'], v.get('cuda') or 'none', sep=';')
+print(root, v['__version__'], v.get('cuda') or 'none', sysconfig.get_path('include'),
+      sysconfig.get_config_var('EXT_SUFFIX'), sep=';')
 "
   OUTPUT_VARIABLE _torch_facts OUTPUT_STRIP_TRAILING_WHITESPACE
   ERROR_VARIABLE _torch_error RESULT_VARIABLE _torch_result)
@@ -34,6 +36,8 @@ if(_torch_result EQUAL 0)
   list(GET _torch_facts 0 _torch_root)
   list(GET _torch_facts 1 TorchWheel_VERSION)
   list(GET _torch_facts 2 TorchWheel_CUDA_VERSION)
+  list(GET _torch_facts 3 TorchWheel_PYTHON_INCLUDE_DIR)
+  list(GET _torch_facts 4 TorchWheel_PYTHON_SUFFIX)
   set(TorchWheel_LIB_DIR "${_torch_root}/lib")
   set(TorchWheel_PYTHON "${ASPIS_PYTHON}")
 else()
@@ -84,5 +88,11 @@ if(TorchWheel_FOUND AND NOT TARGET torch_wheel::cpu)
     target_link_options(torch_wheel::cuda INTERFACE "LINKER:--no-as-needed")
     target_link_libraries(torch_wheel::cuda INTERFACE
       torch_wheel::cpu torch_wheel::torch_cuda torch_wheel::c10_cuda)
+  endif()
+  if(EXISTS "${TorchWheel_PYTHON_INCLUDE_DIR}/Python.h")
+    _torch_wheel_import(torch_python libtorch_python.so)
+    add_library(torch_wheel::python INTERFACE IMPORTED GLOBAL)
+    target_include_directories(torch_wheel::python SYSTEM INTERFACE "${TorchWheel_PYTHON_INCLUDE_DIR}")
+    target_link_libraries(torch_wheel::python INTERFACE torch_wheel::cpu torch_wheel::torch_python)
   endif()
 endif()

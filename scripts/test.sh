@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 scripts/setup.sh
 python=${ASPIS_PYTHON:-.venv/bin/python}
 ctest --test-dir build --output-on-failure --no-tests=error
-"$python" -m pytest -q tests/python
+"$python" -m pytest -q tests/python --ignore tests/python/gpu

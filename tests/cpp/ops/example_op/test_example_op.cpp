@@ -45,8 +45,9 @@ TEST_CASE("example_op: second derivatives are refused") {
 
 TEST_CASE("example_op: messages") {
   const at::Tensor x = at::randn({2, 3, 4});
-  CHECK(message_of([&] { example_op({x, at::randn({5}), 1.0}); })
-            .find("example_op: weight must be (d=4), got (5)") != std::string::npos);
+  CHECK(message_of([&] {
+          example_op({x, at::randn({5}), 1.0});
+        }).find("example_op: weight must be (d=4), got (5)") != std::string::npos);
 }
 
 TEST_CASE("example_op: half inputs, empty inputs, meta") {
