@@ -143,3 +143,10 @@ def test_against_conv1d(aspis_ops, bias, state):
     want = torch.nn.functional.silu(want).transpose(1, 2)
     torch.testing.assert_close(aspis_ops.causal_conv1d(x, weight, b, **kwargs)[0], want)
     torch.testing.assert_close(aspis_ops.causal_conv1d_ref(x, weight, b, **kwargs)[0], want)
+
+
+def test_step_counts_as_an_in_place_change(aspis_ops):
+    state = torch.randn(1, D, W - 1)
+    before = state._version
+    aspis_ops.causal_conv1d_step(state, torch.randn(1, 1, D), torch.randn(D, W))
+    assert state._version == before + 1

@@ -5,8 +5,8 @@
 //
 // Positions before a document's start come from its initial state (zeros without one). Any w >= 1,
 // any strides. The window sees a document's real tokens only: padding is passed over, and what lies
-// beyond the document's start is never seen. Differentiable: x, weight, bias, initial_state. Saved for
-// backward: the inputs; the activation's argument is computed again.
+// beyond the document's start is never seen. Differentiable: x, weight, bias, initial_state. Saved
+// for backward: the inputs; the activation's argument is computed again.
 //
 // Errors name the argument, what it must be and what was found (c10::Error).
 
@@ -32,16 +32,17 @@ struct CausalConv1dArgs {
 
 // y (b, l, d) with x's dtype and stride order; last_state (b | docs, d, w - 1) in x's dtype, or an
 // empty tensor when it was not asked for. last_state holds the last w - 1 inputs, oldest first, as
-// the next call's initial_state; of a document shorter than w - 1 its tail ahead of the tokens stays
-// the tail of the initial state (or zeros).
+// the next call's initial_state; of a document shorter than w - 1 its tail ahead of the tokens
+// stays the tail of the initial state (or zeros).
 std::tuple<at::Tensor, at::Tensor> causal_conv1d(const CausalConv1dArgs& args);
 
 // The same in plain ATen calls: any device, differentiable to any order, slow.
 std::tuple<at::Tensor, at::Tensor> causal_conv1d_ref(const CausalConv1dArgs& args);
 
-// Decode: t >= 1 further tokens; `state` is updated in place. Inference only. Without slots row i uses
-// slot i and state has b slots. All slots are read before any is written. On the CPU slots out of range
-// and two rows that write the same slot are refused. The state is rounded to its dtype once per call.
+// Decode: t >= 1 further tokens; `state` is updated in place. Inference only. Without slots row i
+// uses slot i and state has b slots. All slots are read before any is written. On the CPU slots out
+// of range and two rows that write the same slot are refused. The state is rounded to its dtype
+// once per call.
 struct CausalConv1dStepArgs {
   at::Tensor x;                    // (b, t, d)
   at::Tensor state;                // (slots, d, w - 1), any floating dtype, updated in place
