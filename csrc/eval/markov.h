@@ -22,8 +22,10 @@ namespace aspis::eval {
 class MarkovModel {
  public:
   // Ids are 0 .. vocab_size - 1. Contexts are packed into 64 bits: the order must be 0 .. 6 for
-  // bytes, less for larger vocabularies; ConfigError otherwise. `a` > 0.
-  MarkovModel(int64_t order, int64_t vocab_size, double a = 1.0);
+  // bytes, less for larger vocabularies; ConfigError otherwise. `a` > 0: the weight of the lower
+  // order in counts; 10 was the best of 0.3, 1, 3 and 10 on 10 MB of Python sources for every
+  // order.
+  MarkovModel(int64_t order, int64_t vocab_size, double a = 10.0);
 
   // Counts one document, or every document of a shard. Throws DataError for ids outside.
   void count(std::span<const int64_t> document);
