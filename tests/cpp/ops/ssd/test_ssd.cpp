@@ -10,6 +10,7 @@
 #include <array>
 
 #include "cases.h"
+#include "ops/selective_scan/selective_scan.h"
 #include "support/catch.h"
 #include "support/tolerance.h"
 
@@ -194,27 +195,42 @@ TEST_CASE("ssd: same bits again and for any number of threads") {
   at::set_num_threads(threads);
 }
 
+namespace {
+
+// The same by the selective scan: one channel per (head, p), A repeated over p and n.
+std::tuple<at::Tensor, at::Tensor> by_scan(const SsdArgs& args, bool reference) {
+  const int64_t b = args.x.size(0), l = args.x.size(1), h = args.x.size(2), p = args.x.size(3),
+                n = args.B.size(3), d = h * p;
+  SelectiveScanArgs scan;
+  scan.x = args.x.reshape({b, l, d});
+  scan.delta = args.dt.repeat_interleave(p, 2);
+  scan.A = args.A.repeat_interleave(p, 0).unsqueeze(-1).expand({d, n});
+  scan.B = args.B;
+  scan.C = args.C;
+  if (args.D) scan.D = args.D->repeat_interleave(p, 0);
+  if (args.z) scan.z = args.z->reshape({b, l, d});
+  if (args.dt_bias) scan.delta_bias = args.dt_bias->repeat_interleave(p, 0);
+  scan.delta_softplus = args.dt_softplus;
+  if (args.initial_state) scan.initial_state = args.initial_state->reshape({b, d, n});
+  scan.reverse = args.reverse;
+  scan.return_last_state = true;
+  const auto [y, last_state] = reference ? selective_scan_ref(scan) : selective_scan(scan);
+  return {y.reshape({b, l, h, p}), last_state.reshape({b, h, p, n})};
+}
+
+}  // namespace
+
 TEST_CASE("ssd: equals the selective scan where A is one number per head") {
-  // Written out per channel d = (head, p): h = exp(dt A[d, n]) h + dt x B[n].
-  SsdCase c;
-  c.b = 1;
-  c.l = 20;
-  const SsdArgs args = make_ssd(c);
-  const int64_t d = c.h * c.p, per_group = d / c.g;
-  const at::Tensor A = args.A.view({c.h, 1, 1}).expand({c.h, c.p, c.n}).reshape({d, c.n});
-  at::Tensor state = args.initial_state->view({d, c.n});
-  std::vector<at::Tensor> ys;
-  for (int64_t l = 0; l < c.l; ++l) {
-    const at::Tensor raw = args.dt[0][l] + *args.dt_bias;
-    const at::Tensor dt = raw.exp().log1p().unsqueeze(-1).expand({c.h, c.p}).reshape({d, 1});
-    const at::Tensor x = args.x[0][l].reshape({d, 1}), z = (*args.z)[0][l].reshape({d});
-    const at::Tensor B = args.B[0][l].repeat_interleave(per_group, 0);  // (d, n)
-    const at::Tensor C = args.C[0][l].repeat_interleave(per_group, 0);
-    state = (dt * A).exp() * state + dt * x * B;
-    const at::Tensor D = args.D->repeat_interleave(c.p, 0);
-    ys.push_back(((state * C).sum(-1) + D * x.squeeze(-1)) * z * z.sigmoid());
+  for (const bool reference : {false, true}) {
+    SsdCase c;
+    SsdArgs args = make_ssd(c);
+    args.reverse = reference;
+    const auto [y, last_state] = ssd_ref(args);
+    const at::Tensor dy = at::randn_like(y), dlast = at::randn_like(last_state);
+    std::vector<std::string> names;
+    const SsdOp scan = [&](const SsdArgs& a) { return by_scan(a, reference); };
+    const auto theirs = outputs_and_gradients(scan, args, dy, dlast, &names);
+    const auto ours = outputs_and_gradients(reference ? ssd_ref : ssd, args, dy, dlast);
+    for (size_t i = 0; i < ours.size(); ++i) check_equal_in_double(names[i], ours[i], theirs[i]);
   }
-  const auto [y, last_state] = ssd(args);
-  check_equal_in_double("y", y[0].reshape({c.l, d}), at::stack(ys));
-  check_equal_in_double("last_state", last_state[0].reshape({d, c.n}), state);
 }
