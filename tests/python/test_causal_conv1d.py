@@ -149,4 +149,4 @@ def test_step_counts_as_an_in_place_change(aspis_ops):
     state = torch.randn(1, D, W - 1)
     before = state._version
     aspis_ops.causal_conv1d_step(state, torch.randn(1, 1, D), torch.randn(D, W))
-    assert state._version == before + 1
+    assert state._version > before

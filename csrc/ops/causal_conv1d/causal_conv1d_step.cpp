@@ -2,7 +2,7 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/util/irange.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
+#include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/library.h>
 
 #include <unordered_map>
@@ -97,6 +97,7 @@ StepSlots list_step_slots(const CausalConv1dStepArgs& args) {
 }
 
 Tensor causal_conv1d_step(const CausalConv1dStepArgs& args) {
+  require_kernel(kOp, step_operator(), args.x);  // inference mode skips the Autograd kernel
   Tensor state = args.state;
   return step_operator().call(state, args.x, args.weight, args.bias, args.activation,
                               args.src_slots, args.dst_slots);
@@ -120,6 +121,21 @@ Tensor causal_conv1d_step_autograd(Tensor& state, const Tensor& x, const Tensor&
   require_kernel(kOp, step_operator(), x);
   at::AutoDispatchBelowAutograd below;
   return step_operator().call(state, x, weight, bias, activation, src_slots, dst_slots);
+}
+
+// A graph that saved the state must notice that it changed. Torch's ready-made fallback counts only
+// changed tensors that an op also returns.
+Tensor causal_conv1d_step_in_place(Tensor& state, const Tensor& x, const Tensor& weight,
+                                   const OptionalTensor& bias, std::string_view activation,
+                                   const OptionalTensor& src_slots,
+                                   const OptionalTensor& dst_slots) {
+  Tensor y;  // (b, t, d)
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    y = step_operator().call(state, x, weight, bias, activation, src_slots, dst_slots);
+  }
+  if (!state.is_inference()) torch::autograd::impl::bump_version(state);
+  return y;
 }
 
 template <at::DeviceType device, c10::DispatchKey key>
@@ -150,7 +166,7 @@ TORCH_LIBRARY_IMPL(aspis, Autograd, m) {
   m.impl("causal_conv1d_step", causal_conv1d_step_autograd);
 }
 TORCH_LIBRARY_IMPL(aspis, ADInplaceOrView, m) {
-  m.impl("causal_conv1d_step", torch::autograd::autogradNotImplementedInplaceOrViewFallback());
+  m.impl("causal_conv1d_step", causal_conv1d_step_in_place);
 }
 TORCH_LIBRARY_IMPL(aspis, AutocastCPU, m) {
   m.impl("causal_conv1d_step",
