@@ -20,7 +20,7 @@ namespace aspis::ops {
 struct SsdArgs {
   at::Tensor x;                       // (b, l, h, p)
   at::Tensor dt;                      // (b, l, h), x's dtype or float32
-  at::Tensor A;                       // (h), float32 (float64 beside float64)
+  at::Tensor A;                       // (h), real, x's dtype or float32
   at::Tensor B;                       // (b, l, g, n), x's dtype
   at::Tensor C;                       // (b, l, g, n), x's dtype
   std::optional<at::Tensor> D;        // (h) or (h, p), x's dtype or float32
