@@ -1,6 +1,5 @@
 #include "models/language_model.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
@@ -54,11 +53,9 @@ ModelConfig tiny(const Kind& kind) {
   return parse_model_config(text, "a.json");
 }
 
-// Tokens of unit size, and matrices larger than the preset's, so that every layer matters. One
-// thread: at these sizes a second one only waits at barriers (the ops' own tests look at threads).
+// Tokens of unit size, and matrices larger than the preset's, so that every layer matters.
 std::unique_ptr<LanguageModel> make(const Kind& kind, at::ScalarType type = at::kDouble,
                                     double growth = 5.0) {
-  at::set_num_threads(1);
   auto model = std::make_unique<LanguageModel>(tiny(kind), at::TensorOptions().dtype(type));
   model->initialise(5);
   const at::NoGradGuard no_grad;

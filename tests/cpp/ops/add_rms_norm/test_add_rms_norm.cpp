@@ -65,12 +65,14 @@ void compare(const std::string& what, const AddRmsNormArgs& args) {
 }  // namespace
 
 TEST_CASE("add_rms_norm: kernel equals the reference") {
+  const double eps =
+      0.1;  // the gradient of a single channel is eps / (x^2 + eps): a tiny one is all rounding
   for (int64_t d : {1, 7, 8, 16, 17, 33, 131}) {
     for (int64_t rows : {1, 31, 32, 33, 97}) {
-      compare("rows", {random({rows, d}), random({rows, d}), random({d})});
+      compare("rows", {random({rows, d}), random({rows, d}), random({d}), eps});
     }
-    compare("no weight", {random({2, 5, d}), random({2, 5, d}), std::nullopt, 1e-3});
-    compare("fp32 stays double", {random({d}), random({d}), random({d}), 1e-5, true});
+    compare("no weight", {random({2, 5, d}), random({2, 5, d}), std::nullopt, eps});
+    compare("fp32 stays double", {random({d}), random({d}), random({d}), eps, true});
   }
 }
 

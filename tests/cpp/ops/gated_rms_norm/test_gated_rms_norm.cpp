@@ -57,13 +57,15 @@ void compare(const std::string& what, const GatedRmsNormArgs& args) {
 }  // namespace
 
 TEST_CASE("gated_rms_norm: kernel equals the reference") {
+  const double eps =
+      0.1;  // the gradient of a single channel is eps / (u^2 + eps): a tiny one is all rounding
   for (const bool before : {false, true}) {
     for (int64_t d : {1, 7, 8, 16, 17, 33, 131}) {
       for (int64_t rows : {1, 31, 32, 33, 97}) {
-        compare("rows", {random({rows, d}), random({rows, d}), random({d}), 1e-5, {}, before});
+        compare("rows", {random({rows, d}), random({rows, d}), random({d}), eps, {}, before});
       }
-      compare("no weight", {random({2, 5, d}), random({2, 5, d}), {}, 1e-5, {}, before});
-      compare("no gate", {random({2, 5, d}), {}, random({d}), 1e-5, {}, before});
+      compare("no weight", {random({2, 5, d}), random({2, 5, d}), {}, eps, {}, before});
+      compare("no gate", {random({2, 5, d}), {}, random({d}), eps, {}, before});
     }
     for (int64_t group : {1, 4, 10, 20, 60}) {
       compare("groups", {random({35, 60}), random({35, 60}), random({60}), 1e-3, group, before});
