@@ -2,15 +2,16 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/full.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/rand_like.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <map>
 
 #include "support/catch.h"
 #include "support/tolerance.h"
@@ -100,6 +101,45 @@ TEST_CASE("language model: forward equals step, token by token and in uneven pie
       CHECK(cache.length == 33);
       check_equal_in_double(kind.name, at::cat(parts, 1), whole);
     }
+  }
+}
+
+TEST_CASE("language model: the formula of the header, from mixers and norms built apart") {
+  for (const Kind& kind : kKinds) {
+    INFO(kind.name);
+    const auto model = make(kind);
+    const at::NoGradGuard no_grad;
+    std::map<std::string, at::Tensor> values;
+    for (const auto& p : model->parameters()) {
+      // Gains and biases away from one and zero, so that each counts.
+      if (p.tensor.dim() == 1) p.tensor.add_(at::rand_like(p.tensor) * 0.5);
+      values[p.name] = p.tensor;
+    }
+    const ModelConfig& config = model->config();
+    aspis::nn::MixerContext context;
+    context.d_model = config.d_model;
+    context.options = at::TensorOptions().dtype(at::kDouble);
+    const auto copy_to = [&](const aspis::nn::Module& module, const std::string& prefix) {
+      for (const auto& p : module.parameters()) p.tensor.copy_(values.at(prefix + p.name));
+    };
+    const auto normed = [&](const at::Tensor& x, const std::string& prefix) {
+      const aspis::nn::Norm norm(config.norm, config.d_model, context.backend, context.options);
+      copy_to(norm, prefix);
+      return norm.forward(x);
+    };
+    const at::Tensor tokens = random_tokens(2, 10);
+    at::Tensor x = at::embedding(values.at("embedding.weight"), tokens);  // (b, l, d_model)
+    for (size_t i = 0; i < config.layers.size(); ++i) {
+      const std::string prefix = "layers." + std::to_string(i) + ".";
+      const auto mixer = config.layers[i].block->build(context);
+      copy_to(*mixer, prefix + "mixer.");
+      x = x + mixer->forward(normed(x, prefix + "norm."), {});
+    }
+    const at::Tensor hidden = normed(x, "norm_f.");
+    check_equal_in_double("hidden", model->forward(tokens, {}), hidden);
+    const at::Tensor& head =
+        values.at(config.tie_embeddings ? "embedding.weight" : "lm_head.weight");
+    check_equal_in_double("logits", model->logits(hidden), hidden.matmul(head.t()));
   }
 }
 

@@ -81,6 +81,21 @@ TEST_CASE("model config: a pattern as string, list and with overrides") {
   CHECK(written(list)["blocks"]["M"]["d_state"] == 16);
 }
 
+TEST_CASE("model config: a hybrid with groups, a window and grouped attention builds") {
+  const auto config = read_text(R"({"d_model": 512, "vocab_size": 256,
+      "layer_pattern": "M-M-M-w-M-M-M*-M-", "pos": "none", "norm": {"type": "rms", "eps": 1e-5},
+      "tie_embeddings": false, "blocks": {
+        "M": {"d_state": 128, "headdim": 64, "ngroups": 2, "expand": 2, "d_conv": 4},
+        "*": {"heads": 8, "kv_heads": 2}, "w": {"heads": 8, "kv_heads": 2, "window": 128},
+        "-": {"ratio": 4, "act": "gelu"}}})");
+  const LanguageModel model(config, at::TensorOptions().device("meta"));
+  // Seven Mamba-2 layers, full attention, attention with a window, eight MLPs, the two ends.
+  const int64_t mamba =
+      512 * (2 * 1024 + 2 * 2 * 128 + 16) + 5 * 1536 + 3 * 16 + 1024 + 1024 * 512 + 512;
+  const int64_t attention = 2 * 512 * 512 + 2 * 512 * 128 + 512, mlp = 8 * 512 * 512 + 512;
+  CHECK(model.parameter_count() == 7 * mamba + 2 * attention + 8 * mlp + 2 * 256 * 512 + 512);
+}
+
 TEST_CASE(
     "model config: layers and ratios give the published pattern and stay as they were given") {
   const auto config = read_body(R"("layers": 24, "attention_ratio": 0.08, "mlp_ratio": 0.5)");
