@@ -11,11 +11,19 @@ run=runs/quickstart
 data=data/quickstart/stdlib
 
 if [ ! -e "${data}_train.idx" ]; then
-  stdlib=$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
   mkdir -p "$(dirname "$data")"
-  # Packages that users installed are not the standard library.
-  "$aspis" prepare --glob "$stdlib/*.py" --glob "$stdlib/[!s]*/**/*.py" --glob "$stdlib/sqlite3/*.py" \
-    --validation-share 0.05 --out "$data"
+  # The library's own sources: neither its tests nor packages that somebody installed.
+  "$python" - > "$data.list" <<'PY'
+import pathlib
+import sysconfig
+
+root = pathlib.Path(sysconfig.get_path("stdlib"))
+skip = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+for file in sorted(root.rglob("*.py")):
+    if not skip & set(file.relative_to(root).parts):
+        print(file)
+PY
+  "$aspis" prepare --list "$data.list" --validation-share 0.05 --out "$data"
 fi
 if [ -e "$run" ]; then  # an earlier run is kept under its date
   mv "$run" "$run-$(date -r "$run" +%Y%m%d-%H%M%S)"
@@ -35,7 +43,7 @@ for name, key in (("order-1 Markov model", "order1_bpb"), ("order-2 Markov model
     print(f"  {name:22} {s[key]:.3f}")
 PY
 echo
-echo "The model continues \"def \":"
-"$aspis" generate "$run" --prompt $'def ' --max-tokens 300 --temperature 0.7 --seed 1
+echo "The model continues a file that begins with \"import os\":"
+"$aspis" generate "$run" --prompt $'import os\\n' --max-tokens 300 --temperature 0.7 --seed 1
 echo
 echo "Metrics, checkpoint, loss curve and summary are in $run."

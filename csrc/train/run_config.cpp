@@ -1,6 +1,7 @@
 #include "train/run_config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace aspis::train {
@@ -33,6 +34,9 @@ void fields(Fields& f, EvalConfig& c) {
             "Orders of byte Markov models, counted on the training shards, that the end of the run "
             "compares with.",
             {.min = 0, .max = 3});
+  for (const double order : c.markov_orders) {
+    if (order != std::floor(order)) f.fail("markov_orders", "expected whole numbers 0 to 3");
+  }
 }
 
 void fields(Fields& f, CheckpointConfig& c) {

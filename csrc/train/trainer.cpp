@@ -146,8 +146,9 @@ Trainer::Trainer(const RunConfig& run, const RunOptions& options)
       total_steps_(run.train.steps),
       steps_fitted_(!run.train.max_seconds) {
   optim::check_schedule(run.schedule, total_steps_);
-  if (group_.is_first()) folder_.emplace(path_, resolved_, options.resume);
   if (!run.data.validation.empty()) validation_.emplace(run);
+  // Last of what can be refused: nothing is written before everything has been opened.
+  if (group_.is_first()) folder_.emplace(path_, resolved_, options.resume);
   model_.initialise(static_cast<uint64_t>(run.train.seed_init));
   if (options.resume) {
     resume();

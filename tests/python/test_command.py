@@ -19,7 +19,7 @@ MODEL = {"d_model": 32, "vocab_size": 264, "layer_pattern": "M-*-m",
 
 def aspis(*arguments, code=0):
     """Runs the command, checks the exit code, returns what it printed."""
-    done = subprocess.run([str(ASPIS), *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
+    done = subprocess.run([str(ASPIS), *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, errors="replace",
                           timeout=300, env=ENVIRONMENT)
     assert done.returncode == code, f"exit code {done.returncode}, expected {code}:\n{done.stderr}"
     return done
@@ -131,7 +131,8 @@ def test_accumulation_and_batch_split_agree(config, tmp_path):
 
 
 def test_max_seconds_fits_the_number_of_steps(config, tmp_path):
-    file = config(train={"steps": 1000000, "batch": 2, "max_seconds": 5, "device": "cpu"})
+    file = config(train={"steps": 1000000, "batch": 2, "max_seconds": 5, "device": "cpu"},
+                  checkpoint={"every": 0}, log={"every": 100})
     done = aspis("train", file, "--out", tmp_path / "run")
     assert "each fit into 0:05 (asked for: 1000000)" in done.stderr
     summary = json.loads((tmp_path / "run/summary.json").read_text())
