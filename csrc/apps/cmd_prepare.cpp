@@ -17,7 +17,7 @@ void add_prepare(CLI::App& app) {
       ->add_option("--glob", options.globs,
                    "Pattern of files; ** is any number of folders (repeatable)")
       ->take_all();
-  command->add_option("--list", list, "File with one path or pattern per line");
+  command->add_option("--list", list, "File with one path per line");
   command->add_option("--out", options.prefix, "PREFIX of PREFIX_train.bin and so on")->required();
   command->add_option("--tokenizer", options.tokenizer, "Name of a tokenizer")
       ->capture_default_str();
@@ -28,9 +28,7 @@ void add_prepare(CLI::App& app) {
   command->add_option("--seed", options.seed, "Of the split")->capture_default_str();
   command->add_flag("--force", options.force, "Replace shards of the same name");
   command->callback([] {
-    if (!list.empty()) {
-      for (const std::string& line : data::read_file_list(list)) options.globs.push_back(line);
-    }
+    if (!list.empty()) options.files = data::read_file_list(list);
     const bool terminal = isatty(STDERR_FILENO) != 0;
     if (terminal) {
       options.progress = [](const data::PrepareProgress& p) {
