@@ -146,7 +146,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_cross_entropy_fwd_cpu(
 // dloss times a saved gradient, multiplied before the rounding to the result's dtype.
 Tensor scaled(const Tensor& gradient, const Tensor& dloss, at::ScalarType type) {
   Tensor out = allocate_like(gradient, type);
-  if (gradient.numel() > 0) out.copy_(at::mul(gradient.to(compute_type(type)), dloss));
+  if (gradient.numel() > 0) at::mul_out(out, gradient.to(compute_type(type)), dloss);
   return out;
 }
 

@@ -20,7 +20,7 @@ struct CrossEntropyParams {
 constexpr int64_t tokens_per_chunk(int64_t vocabulary) {
   const int64_t v = vocabulary > 1 ? vocabulary : 1;
   int64_t tokens = (int64_t{1} << 20) / v;
-  if (tokens < 64) tokens = 64;
+  if (tokens < 256) tokens = 256;
   const int64_t most = (int64_t{1} << 23) / v;
   if (tokens > most) tokens = most;
   return tokens > 1 ? tokens : 1;
