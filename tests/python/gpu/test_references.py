@@ -26,7 +26,7 @@ def cases():
     yield "linear_cross_entropy_ref", (normal(L, D), normal(V, D), torch.randint(V, (L,))), {}
 
 
-@pytest.mark.parametrize("name, inputs, options", cases(), ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize("name, inputs, options", list(cases()), ids=lambda v: v if isinstance(v, str) else "")
 def test_reference_on_the_gpu(aspis_ops, name, inputs, options):
     op = getattr(torch.ops.aspis, name)
 
