@@ -30,12 +30,16 @@ at::Tensor allocate(c10::SymIntArrayRef sizes, at::ScalarType dtype, const at::T
   return poisoned(at::empty_symint(sizes, like.options().dtype(dtype)));
 }
 
-at::Tensor allocate_like(const at::Tensor& like) { return poisoned(at::empty_like(like)); }
+at::Tensor allocate_like(const at::Tensor& like) {
+  return poisoned(at::empty_like(like));
+}
 
 at::Tensor allocate_like(const at::Tensor& like, at::ScalarType dtype) {
   return poisoned(at::empty_like(like, like.options().dtype(dtype)));
 }
 
-bool poison_allocations(bool on) { return poison.exchange(on); }
+bool poison_allocations(bool on) {
+  return poison.exchange(on);
+}
 
 }  // namespace aspis

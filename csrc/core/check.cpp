@@ -43,10 +43,9 @@ void check_dim(const char* op, const char* arg, const at::Tensor& tensor, int64_
 
 void check_floating(const char* op, const char* arg, const at::Tensor& tensor) {
   const auto type = tensor.scalar_type();
-  TORCH_CHECK(type == at::kFloat || type == at::kDouble || type == at::kBFloat16 ||
-                  type == at::kHalf,
-              op, ": ", arg, " must be float32, float64, bfloat16 or float16, got ",
-              c10::toString(type));
+  TORCH_CHECK(
+      type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf, op,
+      ": ", arg, " must be float32, float64, bfloat16 or float16, got ", c10::toString(type));
 }
 
 void check_dtype(const char* op, const char* arg, const at::Tensor& tensor, at::ScalarType wanted,

@@ -24,8 +24,12 @@ void write(LogLevel level, const std::string& line) {
 
 }  // namespace
 
-void log_info(const std::string& line) { write(LogLevel::kInfo, line); }
-void log_warning(const std::string& line) { write(LogLevel::kWarning, line); }
+void log_info(const std::string& line) {
+  write(LogLevel::kInfo, line);
+}
+void log_warning(const std::string& line) {
+  write(LogLevel::kWarning, line);
+}
 
 LogSink set_log_sink(LogSink next) {
   std::lock_guard<std::mutex> lock(mutex);

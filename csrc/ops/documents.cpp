@@ -26,8 +26,8 @@ void check_documents(const char* op, const at::Tensor& x, const std::optional<at
                 ": cu_seqlens must hold docs + 1 borders, got an empty tensor");
     check_dtype(op, "cu_seqlens", *cu_seqlens, at::kInt, "document borders");
     check_same_device(op, "cu_seqlens", *cu_seqlens, "x", x);
-    TORCH_CHECK(x.sym_size(0) == 1, op, ": cu_seqlens needs b = 1 (all documents in one row), got b = ",
-                x.sym_size(0));
+    TORCH_CHECK(x.sym_size(0) == 1, op,
+                ": cu_seqlens needs b = 1 (all documents in one row), got b = ", x.sym_size(0));
   }
 }
 
@@ -57,8 +57,8 @@ Documents from_cu_seqlens(const char* op, int64_t l, const at::Tensor& cu_seqlen
   return out;
 }
 
-// Runs of one row in walking order. A run ends at a change of value; whether the next one starts a document
-// depends on the last id that was not padding.
+// Runs of one row in walking order. A run ends at a change of value; whether the next one starts a
+// document depends on the last id that was not padding.
 Sequence from_ids(int64_t row, int64_t l, const int32_t* ids, bool reverse, bool& has_padding) {
   Sequence sequence{row, row, {}};
   bool any = false;

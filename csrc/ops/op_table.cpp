@@ -28,8 +28,8 @@ const std::vector<OpEntry>& op_table() {
 
 bool has_kernels(const std::string& name, c10::DispatchKey key) {
   const auto& table = op_table();
-  const auto entry = std::find_if(table.begin(), table.end(),
-                                  [&](const OpEntry& op) { return op.name == name; });
+  const auto entry =
+      std::find_if(table.begin(), table.end(), [&](const OpEntry& op) { return op.name == name; });
   TORCH_INTERNAL_ASSERT(entry != table.end(), "no op called ", name);
   return std::all_of(entry->kernels.begin(), entry->kernels.end(), [&](const std::string& kernel) {
     const auto handle = c10::Dispatcher::singleton().findSchema({"aspis::" + kernel, ""});
@@ -37,6 +37,8 @@ bool has_kernels(const std::string& name, c10::DispatchKey key) {
   });
 }
 
-const char* ops_library_version() { return ASPIS_VERSION; }
+const char* ops_library_version() {
+  return ASPIS_VERSION;
+}
 
 }  // namespace aspis::ops

@@ -10,9 +10,10 @@ namespace aspis::ops {
 namespace {
 
 void refuse_batching(const c10::OperatorHandle& op, torch::jit::Stack*) {
-  TORCH_CHECK(false, op.schema().name(),
-              ": torch.func transforms (vmap, grad, vjp, jvp) are not supported. The op takes a batch "
-              "dimension of its own: call it with batched tensors and use torch.autograd for gradients");
+  TORCH_CHECK(
+      false, op.schema().name(),
+      ": torch.func transforms (vmap, grad, vjp, jvp) are not supported. The op takes a batch "
+      "dimension of its own: call it with batched tensors and use torch.autograd for gradients");
 }
 
 }  // namespace
@@ -27,9 +28,10 @@ void refuse_functorch(const char* op) {
   try {
     tls->checkSupportsCppAutogradFunction();
   } catch (const c10::Error&) {
-    TORCH_CHECK(false, "aspis::", op,
-                ": torch.func transforms (vmap, grad, vjp, jvp) are not supported. The op takes a batch "
-                "dimension of its own: call it with batched tensors and use torch.autograd for gradients");
+    TORCH_CHECK(
+        false, "aspis::", op,
+        ": torch.func transforms (vmap, grad, vjp, jvp) are not supported. The op takes a batch "
+        "dimension of its own: call it with batched tensors and use torch.autograd for gradients");
   }
 }
 
@@ -43,7 +45,8 @@ void refuse_double_backward(const char* op, const std::vector<at::Tensor>& input
   auto node = std::make_shared<torch::autograd::Error>(
       std::string("aspis::") + op +
           ": second derivatives are not supported. Differentiate once, or call the reference "
-          "aspis::" + op + "_ref, which supports any order",
+          "aspis::" +
+          op + "_ref, which supports any order",
       torch::autograd::collect_next_edges(inputs));
   torch::autograd::set_history(differentiable, node);
 }
@@ -58,16 +61,17 @@ bool any_requires_grad(std::initializer_list<std::optional<at::Tensor>> tensors)
 
 void refuse_gradient(const char* op, std::initializer_list<std::optional<at::Tensor>> tensors,
                      const char* why) {
-  TORCH_CHECK(!any_requires_grad(tensors), "aspis::", op,
-              ": an input requires grad, but ", why,
+  TORCH_CHECK(!any_requires_grad(tensors), "aspis::", op, ": an input requires grad, but ", why,
               ". Call it under torch.no_grad() or detach the input");
 }
 
 void require_kernel(const char* op, const c10::OperatorHandle& handle, const at::Tensor& input) {
   if (!input.is_cuda()) return;
-  TORCH_CHECK(handle.hasKernelForDispatchKey(c10::DispatchKey::CUDA), "aspis::", op,
-              " has no CUDA kernel in this build. Move the tensors to the CPU, or choose the reference "
-              "implementation explicitly: aspis::", op, "_ref in code, \"ops\": \"reference\" in a config");
+  TORCH_CHECK(
+      handle.hasKernelForDispatchKey(c10::DispatchKey::CUDA), "aspis::", op,
+      " has no CUDA kernel in this build. Move the tensors to the CPU, or choose the reference "
+      "implementation explicitly: aspis::",
+      op, "_ref in code, \"ops\": \"reference\" in a config");
 }
 
 }  // namespace aspis::ops

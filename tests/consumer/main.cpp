@@ -15,6 +15,7 @@ int main() {
     }
   }
   const at::Tensor y = aspis::ops::rms_norm({.x = at::ones({2, 8})});
-  std::printf("aspis %s: %zu ops\n", aspis::ops::ops_library_version(), aspis::ops::op_table().size());
+  std::printf("aspis %s: %zu ops\n", aspis::ops::ops_library_version(),
+              aspis::ops::op_table().size());
   return y.sum().item<float>() > 15.9f ? 0 : 1;
 }

@@ -1,7 +1,8 @@
 #pragma once
-// Which instruction set the CPU kernels run with. A kernel file `<op>_kernel.cpp` is compiled once per
-// set with ASPIS_ISA naming its namespace (avx512, avx2, generic); `select` picks the best one that the
-// processor has. ASPIS_ISA=avx2 in the environment forces a set, for tests and comparisons.
+// Which instruction set the CPU kernels run with. A kernel file `<op>_kernel.cpp` is compiled once
+// per set with ASPIS_ISA naming its namespace (avx512, avx2, generic); `select` picks the best one
+// that the processor has. ASPIS_ISA=avx2 in the environment forces a set, for tests and
+// comparisons.
 
 namespace aspis::cpu {
 

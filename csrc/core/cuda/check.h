@@ -37,8 +37,9 @@ void dispatch_device_type(const char* op, at::ScalarType type, F&& body) {
     case at::kBFloat16:
       return body(TypeTag<__nv_bfloat16>{});
     default:
-      TORCH_CHECK(false, "aspis::", op, ": the CUDA kernel takes float32, float16 or bfloat16, got ",
-                  c10::toString(type), "; float64 runs through aspis::", op, "_ref");
+      TORCH_CHECK(false, "aspis::", op,
+                  ": the CUDA kernel takes float32, float16 or bfloat16, got ", c10::toString(type),
+                  "; float64 runs through aspis::", op, "_ref");
   }
 }
 

@@ -19,11 +19,8 @@ template cudaError_t launch_example_op_bwd<float>(const ExampleOpParams&, const 
 template cudaError_t launch_example_op_bwd<__half>(const ExampleOpParams&, const ExampleOpPlan&,
                                                    const __half*, const __half*, const float*,
                                                    __half*, float*, float*, cudaStream_t);
-template cudaError_t launch_example_op_bwd<__nv_bfloat16>(const ExampleOpParams&,
-                                                          const ExampleOpPlan&,
-                                                          const __nv_bfloat16*,
-                                                          const __nv_bfloat16*, const float*,
-                                                          __nv_bfloat16*, float*, float*,
-                                                          cudaStream_t);
+template cudaError_t launch_example_op_bwd<__nv_bfloat16>(
+    const ExampleOpParams&, const ExampleOpPlan&, const __nv_bfloat16*, const __nv_bfloat16*,
+    const float*, __nv_bfloat16*, float*, float*, cudaStream_t);
 
 }  // namespace aspis::ops

@@ -1,7 +1,7 @@
 #pragma once
-// dx = scale * dy * weight;  dweight = scale * sum over rows of dy * x. Contiguous (rows, channels).
-// Each block sums its rows into one row of the workspace, a second kernel adds these rows in order: no
-// atomics, the same bits every time.
+// dx = scale * dy * weight;  dweight = scale * sum over rows of dy * x. Contiguous (rows,
+// channels). Each block sums its rows into one row of the workspace, a second kernel adds these
+// rows in order: no atomics, the same bits every time.
 
 #include <cuda_runtime.h>
 
@@ -43,7 +43,8 @@ template <typename T>
 cudaError_t launch_example_op_bwd(const ExampleOpParams& p, const ExampleOpPlan& plan, const T* dy,
                                   const T* x, const float* weight, T* dx, float* workspace,
                                   float* dweight, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(plan.channel_blocks), static_cast<unsigned>(plan.row_blocks));
+  const dim3 grid(static_cast<unsigned>(plan.channel_blocks),
+                  static_cast<unsigned>(plan.row_blocks));
   example_op_bwd_kernel<T>
       <<<grid, plan.threads, 0, stream>>>(p, plan.rows_per_block, dy, x, weight, dx, workspace);
   if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;

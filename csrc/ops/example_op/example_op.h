@@ -1,11 +1,11 @@
 #pragma once
-// The op to copy: every file of the pattern around a formula that needs no explanation. It is built into
-// the tests only.
+// The op to copy: every file of the pattern around a formula that needs no explanation. It is built
+// into the tests only.
 //
 //   y[b, l, d] = scale * x[b, l, d] * weight[d]
 //
-// Shapes: x (b, l, d), any strides; weight (d). Differentiable: x, weight. Saved for backward: the inputs.
-// Gradients: dx = scale * dy * weight;  dweight = scale * sum over (b, l) of dy * x.
+// Shapes: x (b, l, d), any strides; weight (d). Differentiable: x, weight. Saved for backward: the
+// inputs. Gradients: dx = scale * dy * weight;  dweight = scale * sum over (b, l) of dy * x.
 
 #include <ATen/core/Tensor.h>
 

@@ -46,7 +46,8 @@ class ExampleOpFunction : public torch::autograd::Function<ExampleOpFunction> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     if (!grads[0].defined()) return {Tensor(), Tensor(), Tensor()};
     const auto saved = ctx->get_saved_variables();
-    auto [dx, dweight] = call_bwd(grads[0], saved[0], saved[1], ctx->saved_data["scale"].toDouble());
+    auto [dx, dweight] =
+        call_bwd(grads[0], saved[0], saved[1], ctx->saved_data["scale"].toDouble());
     return {dx, dweight, Tensor()};
   }
 };
@@ -89,6 +90,8 @@ TORCH_LIBRARY_IMPL(aspis, AutocastCPU, m) {
 TORCH_LIBRARY_IMPL(aspis, AutocastCUDA, m) {
   m.impl("example_op", example_op_autocast<at::kCUDA, c10::DispatchKey::AutocastCUDA>);
 }
-TORCH_LIBRARY_IMPL(aspis, FuncTorchBatched, m) { m.impl("example_op", batching_refusal()); }
+TORCH_LIBRARY_IMPL(aspis, FuncTorchBatched, m) {
+  m.impl("example_op", batching_refusal());
+}
 
 }  // namespace aspis::ops

@@ -14,7 +14,8 @@ namespace {
 
 using at::Tensor;
 
-// Rows in one unit of work. A constant, so that sums over rows do not depend on the number of threads.
+// Rows in one unit of work. A constant, so that sums over rows do not depend on the number of
+// threads.
 constexpr int64_t kRowBlock = 64;
 
 template <typename T>
@@ -49,7 +50,7 @@ std::tuple<Tensor, Tensor> example_op_bwd_cpu(const Tensor& dy, const Tensor& x,
   const auto type = compute_type(x.scalar_type());
   const ExampleOpParams params{x.size(0) * x.size(1), x.size(2), scale};
   const int64_t blocks = (params.rows + kRowBlock - 1) / kRowBlock;
-  Tensor dx = allocate_like(x);                                                // (b, l, d)
+  Tensor dx = allocate_like(x);                                                    // (b, l, d)
   Tensor partial = at::zeros({blocks, params.channels}, x.options().dtype(type));  // (blocks, d)
   if (x.numel() > 0) {
     const Tensor xc = x.to(type).contiguous(), dyc = dy.to(type).contiguous();

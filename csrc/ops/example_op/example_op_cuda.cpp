@@ -20,8 +20,8 @@ Tensor example_op_fwd_cuda(const Tensor& x, const Tensor& weight, double scale) 
   Tensor y = allocate_like(x);  // (b, l, d)
   if (x.numel() == 0) return y;
   const c10::cuda::CUDAGuard guard(x.device());
-  const Tensor xc = x.contiguous();                          // a copy for unusual strides
-  const Tensor wc = weight.to(at::kFloat).contiguous();      // (d)
+  const Tensor xc = x.contiguous();                      // a copy for unusual strides
+  const Tensor wc = weight.to(at::kFloat).contiguous();  // (d)
   const Tensor yc = y.is_contiguous() ? y : allocate(x.sym_sizes(), x.scalar_type(), x);
   const ExampleOpParams params{x.size(0) * x.size(1), x.size(2), scale};
   const ExampleOpPlan plan = plan_example_op(params.rows, params.channels, cuda::multiprocessors());
@@ -39,24 +39,24 @@ Tensor example_op_fwd_cuda(const Tensor& x, const Tensor& weight, double scale) 
 std::tuple<Tensor, Tensor> example_op_bwd_cuda(const Tensor& dy, const Tensor& x,
                                                const Tensor& weight, double scale) {
   check_example_op({x, weight, scale});
-  Tensor dx = allocate_like(x);                                             // (b, l, d)
+  Tensor dx = allocate_like(x);  // (b, l, d)
   if (x.numel() == 0) return {dx, allocate_like(weight).zero_()};
   const c10::cuda::CUDAGuard guard(x.device());
   const Tensor xc = x.contiguous(), dyc = dy.contiguous();
   const Tensor wc = weight.to(at::kFloat).contiguous();
   const Tensor dxc = dx.is_contiguous() ? dx : allocate(x.sym_sizes(), x.scalar_type(), x);
-  const Tensor dweight = allocate({x.size(2)}, at::kFloat, x);              // (d)
+  const Tensor dweight = allocate({x.size(2)}, at::kFloat, x);  // (d)
   const ExampleOpParams params{x.size(0) * x.size(1), x.size(2), scale};
   const ExampleOpPlan plan = plan_example_op(params.rows, params.channels, cuda::multiprocessors());
   const Tensor workspace = allocate({plan.row_blocks, params.channels}, at::kFloat, x);
   cuda::dispatch_device_type("example_op", x.scalar_type(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     cuda::check("example_op backward",
-                launch_example_op_bwd<T>(params, plan, static_cast<const T*>(dyc.const_data_ptr()),
-                                         static_cast<const T*>(xc.const_data_ptr()),
-                                         wc.const_data_ptr<float>(), static_cast<T*>(dxc.data_ptr()),
-                                         workspace.data_ptr<float>(), dweight.data_ptr<float>(),
-                                         c10::cuda::getCurrentCUDAStream()));
+                launch_example_op_bwd<T>(
+                    params, plan, static_cast<const T*>(dyc.const_data_ptr()),
+                    static_cast<const T*>(xc.const_data_ptr()), wc.const_data_ptr<float>(),
+                    static_cast<T*>(dxc.data_ptr()), workspace.data_ptr<float>(),
+                    dweight.data_ptr<float>(), c10::cuda::getCurrentCUDAStream()));
   });
   if (!dx.is_same(dxc)) dx.copy_(dxc);
   return {dx, dweight.to(weight.scalar_type())};

@@ -1,6 +1,6 @@
 #pragma once
-// The table of CPU kernels that example_op_kernel.cpp defines once per instruction set. x, y, dy and dx are
-// contiguous (rows, channels).
+// The table of CPU kernels that example_op_kernel.cpp defines once per instruction set. x, y, dy
+// and dx are contiguous (rows, channels).
 
 #include "ops/example_op/params.h"
 
@@ -9,7 +9,8 @@ namespace aspis::ops {
 template <typename T>
 struct ExampleOpKernels {
   // Rows [begin, end).
-  void (*fwd)(const ExampleOpParams&, const T* x, const T* weight, T* y, int64_t begin, int64_t end);
+  void (*fwd)(const ExampleOpParams&, const T* x, const T* weight, T* y, int64_t begin,
+              int64_t end);
   // dx of these rows, and their share of dweight (channels), added to what is there.
   void (*bwd)(const ExampleOpParams&, const T* dy, const T* x, const T* weight, T* dx, T* dweight,
               int64_t begin, int64_t end);

@@ -30,7 +30,8 @@ __global__ void __launch_bounds__(128)
 template <typename T>
 cudaError_t launch_example_op_fwd(const ExampleOpParams& p, const ExampleOpPlan& plan, const T* x,
                                   const float* weight, T* y, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(plan.channel_blocks), static_cast<unsigned>(plan.row_blocks));
+  const dim3 grid(static_cast<unsigned>(plan.channel_blocks),
+                  static_cast<unsigned>(plan.row_blocks));
   example_op_fwd_kernel<T><<<grid, plan.threads, 0, stream>>>(p, plan.rows_per_block, x, weight, y);
   return cudaGetLastError();
 }

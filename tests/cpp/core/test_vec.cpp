@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "core/cpu/isa.h"
-#include "vec_kernel.h"
 #include "support/catch.h"
+#include "vec_kernel.h"
 
 using aspis::test::VecTable;
 

@@ -49,7 +49,8 @@ void check_bitwise(const std::string& what, const at::Tensor& ours, const at::Te
 
 namespace {
 
-double weighted_sum(const std::vector<at::Tensor>& outputs, const std::vector<at::Tensor>& weights) {
+double weighted_sum(const std::vector<at::Tensor>& outputs,
+                    const std::vector<at::Tensor>& weights) {
   double total = 0;
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (weights[i].defined()) total += (outputs[i].detach() * weights[i]).sum().item<double>();
@@ -59,9 +60,10 @@ double weighted_sum(const std::vector<at::Tensor>& outputs, const std::vector<at
 
 }  // namespace
 
-void check_gradients(const std::string& what,
-                     const std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>& f,
-                     const std::vector<at::Tensor>& inputs) {
+void check_gradients(
+    const std::string& what,
+    const std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>& f,
+    const std::vector<at::Tensor>& inputs) {
   std::vector<at::Tensor> leaves, wanted;
   for (const at::Tensor& input : inputs) {
     leaves.push_back(input.detach().clone());
