@@ -1,5 +1,6 @@
 #include "models/initialisation.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
@@ -188,6 +189,18 @@ TEST_CASE("initialisation: values depend on seed and name, not on order, neighbo
       "blocks": {"M": {"headdim": 4}}})"),
                              1);
   aspis::test::check_bitwise(name, shallow.at(name), once.at(name));
+}
+
+TEST_CASE("initialisation: the number of threads changes nothing") {
+  const Distribution normal{Distribution::Kind::kNormal, 1.0};
+  const int threads = at::get_num_threads();
+  const at::Tensor one = at::empty({99999}, at::kFloat), three = at::empty({99999}, at::kFloat);
+  at::set_num_threads(1);
+  fill_from(normal, 3, "x", one);
+  at::set_num_threads(3);
+  fill_from(normal, 3, "x", three);
+  at::set_num_threads(threads);
+  aspis::test::check_bitwise("threads", one, three);
 }
 
 TEST_CASE("initialisation: every dtype and any strides hold the same values, rounded once") {
