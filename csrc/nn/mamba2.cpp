@@ -41,6 +41,11 @@ void fields(config::Fields& f, Mamba2Config& c) {
   f.number("dt_init_floor", c.dt_init_floor, "Initialisation: dt is raised to this.", {.min = 0.0});
   f.numbers("a_init_range", c.a_init_range, "Initialisation: -A is drawn from [min, max].",
             {.min = 0.0});
+  f.optional_integer(
+      "chunk", c.chunk,
+      "Chunk length that released configs state. It is kept and written back; results do "
+      "not depend on it, the kernels choose their own.",
+      {.min = 1});
 }
 
 struct Mamba2::Cache : MixerCache {

@@ -17,6 +17,8 @@
 //
 // Cache: the conv's last d_conv - 1 inputs and the state (b, heads, headdim, d_state) in float32.
 
+#include <optional>
+
 #include "nn/causal_conv.h"
 #include "nn/linear.h"
 #include "nn/mixer_registry.h"
@@ -42,6 +44,7 @@ struct Mamba2Config {
   double dt_max = 0.1;
   double dt_init_floor = 1e-4;
   std::vector<double> a_init_range = {1.0, 16.0};
+  std::optional<int64_t> chunk;  // of released configs: kept, no influence on results
 };
 void fields(config::Fields& f, Mamba2Config& c);
 

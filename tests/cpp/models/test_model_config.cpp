@@ -85,7 +85,7 @@ TEST_CASE("model config: a hybrid with groups, a window and grouped attention bu
   const auto config = read_text(R"({"d_model": 512, "vocab_size": 256,
       "layer_pattern": "M-M-M-w-M-M-M*-M-", "pos": "none", "norm": {"type": "rms", "eps": 1e-5},
       "tie_embeddings": false, "blocks": {
-        "M": {"d_state": 128, "headdim": 64, "ngroups": 2, "expand": 2, "d_conv": 4},
+        "M": {"d_state": 128, "headdim": 64, "ngroups": 2, "expand": 2, "d_conv": 4, "chunk": 128},
         "*": {"heads": 8, "kv_heads": 2}, "w": {"heads": 8, "kv_heads": 2, "window": 128},
         "-": {"ratio": 4, "act": "gelu"}}})");
   const LanguageModel model(config, at::TensorOptions().device("meta"));
