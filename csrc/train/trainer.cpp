@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "checkpoint/run_checkpoint.h"
 #include "core/error.h"
@@ -107,7 +108,7 @@ class Trainer {
   int64_t tokens_ = 0;        // seen since the start
   double train_seconds_ = 0;  // in steps, without validation and saving
   double measured_seconds_ = 0;
-  double bits_per_byte_ = 0;  // of the last validation
+  std::optional<double> bits_per_byte_;  // of the last validation
 };
 
 // A shard made by another program does not say; byte shards are what this one makes.
@@ -331,7 +332,8 @@ void Trainer::validate(bool last) {
   const bool due = last || (run_.eval.every > 0 && step_ % run_.eval.every == 0);
   if (!due) return;
   progress_.finish();
-  const double bpb = bits_per_byte_ = validation_->bits_per_byte(model_, device_.device);
+  const double bpb = validation_->bits_per_byte(model_, device_.device);
+  bits_per_byte_ = bpb;
   char text[80];
   std::snprintf(text, sizeof(text), "validation %.4f bits per byte after step %lld", bpb,
                 static_cast<long long>(step_));
@@ -349,7 +351,9 @@ void Trainer::finish() {
                   {"train_seconds", train_seconds_},
                   {"device", device_.reason}};
   if (validation_) {
-    summary["val_bpb"] = bits_per_byte_;
+    // A run that had ended already was not validated again by the loop.
+    summary["val_bpb"] =
+        bits_per_byte_ ? *bits_per_byte_ : validation_->bits_per_byte(model_, device_.device);
     for (const auto& [name, value] : validation_->markov()) summary[name] = value;
   }
   folder_->write_summary(summary);

@@ -104,6 +104,11 @@ def test_kill_and_resume_twice_gives_the_same_bits(config, tmp_path):
     aspis("train", file, "--out", killed, "--resume")
     assert metrics(killed) == metrics(whole)
     assert final_model(killed) == final_model(whole)
+    # Resuming a run that has ended changes nothing.
+    aspis("train", file, "--out", killed, "--resume")
+    assert metrics(killed) == metrics(whole)
+    val_bpb = [json.loads((run / "summary.json").read_text())["val_bpb"] for run in (killed, whole)]
+    assert val_bpb[0] == val_bpb[1] > 0
 
 
 def test_a_signal_saves_and_says_how_to_go_on(config, tmp_path):
